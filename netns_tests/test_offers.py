@@ -256,6 +256,8 @@ def test_two_interfaces_of_one_device_with_the_same_provider_both_work(one: Frie
     """Each has a key, addresses and names of its own; the second takes nothing of the first's."""
     (friend,) = one.providers
     friend.side.nconnect("peer", "set", "laptop", "--allow", "192.168.1.0/24:7000-7099/tcp,10.86.0.1/32/icmp")
+    rules = "box-1 lets this device reach 192.168.1.0/24:7000-7099/tcp, 10.86.0.1/icmp"
+    until(lambda: rules in one.side.nconnect("status"), "what may be reached", timeout_s=10)
     until(lambda: one.side.status()["names"], "names", timeout_s=10)
     before = one.side.status()["names"]
     second = Side("second", one.user, one.folder / "second", interface="nc1")

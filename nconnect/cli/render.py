@@ -165,7 +165,14 @@ def _peers(status: Status, now: float, rates: Rates | None, width: int | None) -
     for peer in status.peers:
         if is_wide:
             lines += indented(f"{peer.name} has {', '.join(peer.allowed_ips)}", width or 80)
-        said = (_direct(peer), _paused(peer), _last_here(peer, now), _offers(peer), *_routes_of(peer))
+        said = (
+            _direct(peer),
+            _paused(peer),
+            _last_here(peer, now),
+            _offers(peer),
+            _lets(peer),
+            *_routes_of(peer),
+        )
         lines += [f"  {peer.name} {each}" for each in said if each]
     limited = [p for p in status.peers if p.allow is not None or p.expires is not None]
     for peer in limited:
@@ -197,6 +204,12 @@ def _offers(peer: PeerStatus) -> str:
     many = f"{len(servers)} server{'s' if len(servers) > 1 else ''}"
     part = "" if usable == len(servers) else f", of which {usable or 'none'} can be used now"
     return f"offers {many}{part}: `nconnect offers`"
+
+
+def _lets(peer: PeerStatus) -> str:
+    """What of its networks this device may reach, where that is not all."""
+    allow = peer.offers.allow
+    return "" if allow is None else f"lets this device reach {', '.join(allow) or 'nothing'}"
 
 
 def _routes_of(peer: PeerStatus) -> list[str]:

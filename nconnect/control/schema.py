@@ -166,6 +166,7 @@ class OffersStatus:
     """What a peer offers to this device now; empty without a session."""
 
     subnets: tuple[str, ...] = ()  # as the peer calls them
+    allow: tuple[str, ...] | None = None  # what of them this device may reach; null: all
     servers: tuple[OfferedServerStatus, ...] = ()
     told: bool = False  # the peer has said what it offers, if that is nothing too
 

@@ -6,7 +6,8 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable
 
-from nconnect.daemon.events import PlanInForce, Ready, Resumed
+from nconnect.config.values import format_allow_rule
+from nconnect.daemon.events import PeerStated, PlanInForce, Ready, Resumed
 from nconnect.daemon.settings import InForce
 from nconnect.host.offered import provides
 from nconnect.host.plan import HostPlan
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 # Guessed: somebody who looks at the log finds a recent line, and a night without a network fills no disk.
 FIRST_S, LONGEST_S = 15.0, 900.0
+MAX_RULES = 8  # in a line
 MAX_TEXTS = 16  # that are remembered; a node could make them up
 
 
@@ -49,6 +51,7 @@ class EventLog:
         self._outage = LogRateLimit()  # no link at all
         self._up: dict[str, Peer] = {}  # those with a session: new keys for one are no news
         self._direct: set[str] = set()  # the peers to whom packets go directly
+        self._allowed: defaultdict[str, LogRateLimit] = defaultdict(LogRateLimit)  # by peer
         self._paths: defaultdict[str, LogRateLimit] = defaultdict(LogRateLimit)  # by peer
         # One link, while others are up.
         self._link_outages: defaultdict[int, LogRateLimit] = defaultdict(LogRateLimit)
@@ -101,6 +104,16 @@ class EventLog:
             what = f"packets go by a node again: {path.why}"
         if self._paths[name].is_news(what, self._clock()):
             log.info("%s: %s", name, what, extra={"peer": name})
+
+    def stated(self, event: PeerStated) -> None:
+        """A peer says what of its networks may be reached, where that is not all."""
+        name, allow = event.peer.name, event.statement.allow
+        if allow is None:
+            return
+        more = f" and {len(allow) - MAX_RULES} more" if len(allow) > MAX_RULES else ""
+        what = f"{', '.join(map(format_allow_rule, allow[:MAX_RULES])) or 'nothing'}{more}"
+        if self._allowed[name].is_news(what, self._clock()):
+            log.info("%s lets this device reach %s", name, what, extra={"peer": name})
 
     def expiry_changed(self, event: ExpiryChanged) -> None:
         peer = event.peer

@@ -201,6 +201,7 @@ def offers_status(
     servers = servers_of(provider, peer_label, said, known, refused=refused)
     return OffersStatus(
         tuple(map(str, said.subnets)),
+        None if said.allow is None else tuple(map(format_allow_rule, said.allow)),
         tuple(OfferedServerStatus(s.name, s.url, s.names, s.models, s.allowed) for s in servers),
         told,
     )

@@ -370,7 +370,7 @@ class Daemon:
         on(StreamEnds, streams.ended)
         on(Pong, waiting.answered)
         on(Stated, announcing.stated)
-        on(PeerStated, told_rate)
+        on(PeerStated, told_rate, said.stated)
         on(Visitor, enrolment.knock)
         on(StreamAsked, acceptor.asked)
         on(StreamMoved, session_streams.moved)

@@ -2,7 +2,8 @@
 
 A statement is a JSON object (UTF-8, at most 65,536 bytes). All members may be absent:
 
-    subnets         [PREFIX, …]     what the peer may reach here, by `allow`
+    subnets         [PREFIX, …]     what the peer may reach here, at least a part of it, by `allow`
+    allow           [RULE, …]       what of it, as `[[peer]] allow` is written; absent: all
     addresses       [ADDRESS, …]    the sender's own in the tunnel
     hosts           [{name, address}, …]
     servers         [{name, url, kind, models, names}, …]   names: further names of the server
@@ -23,8 +24,9 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from typing import Any, TypeVar
 
-from nconnect.errors import RemoteProtocolError
-from nconnect.model import Address, Prefix
+from nconnect.config.values import format_allow_rule, parse_allow_rule
+from nconnect.errors import ConfigError, RemoteProtocolError
+from nconnect.model import Address, AllowRule, Prefix
 from nconnect.offers import names as offered_names
 from nconnect.offers.name_codec import is_usable
 from nconnect.wire import strict_json
@@ -32,6 +34,7 @@ from nconnect.wire import strict_json
 MAX_BYTES = 64 << 10  # as `nconnect.tunnel.statements` has it
 MAX_SUBNETS = 256  # guessed, as all that follow
 MAX_OWN = 16
+MAX_ALLOW = 64
 MAX_HOSTS = 64
 MAX_SERVERS = 64
 MAX_MODELS = 64  # of one server
@@ -69,6 +72,7 @@ class Statement:
     """All that one side tells its peer. `dropped`: items of what was read that are not in it."""
 
     subnets: tuple[Prefix, ...] = ()
+    allow: tuple[AllowRule, ...] | None = None  # None: all of them
     addresses: tuple[Address, ...] = ()
     hosts: tuple[tuple[str, Address], ...] = ()
     servers: tuple[OfferedServer, ...] = ()
@@ -119,6 +123,8 @@ def _encode(statement: Statement) -> bytes:
         "expected": [str(prefix) for prefix in statement.expected],
     }
     members = {name: value for name, value in members.items() if value}
+    if statement.allow is not None:
+        members["allow"] = [format_allow_rule(rule) for rule in statement.allow]
     if statement.paused is not None:
         members["paused"] = {"why": statement.paused}
     if statement.rate is not None:
@@ -150,6 +156,7 @@ class _Reader:
         members = self._members
         read = Statement(
             subnets=self._list(members.get("subnets"), _prefix, MAX_SUBNETS),
+            allow=self._allow(members.get("allow")),
             addresses=self._list(members.get("addresses"), _own_address, MAX_OWN),
             hosts=self._named(self._list(members.get("hosts"), _host, MAX_HOSTS), lambda host: host[0]),
             servers=self._named(
@@ -161,6 +168,9 @@ class _Reader:
             expected=self._list(members.get("expected"), _prefix, MAX_OWN),
         )
         return replace(read, dropped=self._dropped)
+
+    def _allow(self, value: object) -> tuple[AllowRule, ...] | None:
+        return None if value is None else self._list(value, _rule, MAX_ALLOW)
 
     def _one(self, value: object, read: Callable[[Any], _T]) -> _T | None:
         """`read` raises ValueError, or `RemoteProtocolError`, for what is malformed."""
@@ -268,6 +278,13 @@ def _prefix(value: object) -> Prefix:
     if prefix.version == 6 and prefix.network_address.scope_id:
         raise ValueError("a prefix with a zone")
     return prefix
+
+
+def _rule(value: object) -> AllowRule:
+    try:
+        return parse_allow_rule(_text(value))
+    except ConfigError as error:
+        raise ValueError("not a rule") from error
 
 
 def _host(value: object) -> tuple[str, Address]:

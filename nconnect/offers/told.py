@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from nconnect.host.judge import Flow, judge
 from nconnect.host.offered import real_prefix
-from nconnect.model import Address, Config, PeerConfig, Prefix, ProvidedServer
-from nconnect.offers.statement import MAX_SUBNETS, OfferedServer, Statement
+from nconnect.model import Address, AllowRule, Config, MappedPrefix, PeerConfig, Prefix, ProvidedServer
+from nconnect.offers.accept import moved
+from nconnect.offers.statement import MAX_ALLOW, MAX_SUBNETS, OfferedServer, Statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ def statement_to(peer: PeerConfig, config: Config, live: Mapping[str, LiveServer
     own = tuple(address.ip for address in peer.local_address or config.address)
     return Statement(
         subnets=tuple(_subnets(peer, config))[:MAX_SUBNETS],
+        allow=None if peer.allow is None else tuple(_rules(peer.allow[:MAX_ALLOW], config)),
         addresses=own,
         hosts=tuple(_hosts(peer, config)),
         servers=tuple(_servers(peer, config, live)),
@@ -37,6 +39,13 @@ def _subnets(peer: PeerConfig, config: Config) -> Iterator[Prefix]:
             _overlap(real_prefix(rule.prefix, config.provide.subnets), subnet.real) for rule in peer.allow
         ):
             yield subnet.seen
+
+
+def _rules(allow: Iterable[AllowRule], config: Config) -> Iterator[AllowRule]:
+    """The entries of `allow`, with addresses as the peer sees them."""
+    pairs = [MappedPrefix(subnet.real, subnet.seen) for subnet in config.provide.subnets]
+    for rule in allow:
+        yield replace(rule, prefix=moved(rule.prefix, pairs))
 
 
 def _hosts(peer: PeerConfig, config: Config) -> Iterator[tuple[str, Address]]:

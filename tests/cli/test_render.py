@@ -259,6 +259,14 @@ def test_it_says_how_many_servers_are_offered(allowed: list[bool], says: str) ->
     assert "offers" not in status_text(replace(STATUS, peers=STATUS.peers[:1]), now=NOW)
 
 
+def test_it_says_what_may_be_reached_where_that_is_not_all() -> None:
+    for allow, says in ((("192.168.50.10:8000/tcp",), "192.168.50.10:8000/tcp"), ((), "nothing")):
+        one = replace(STATUS.peers[0], offers=OffersStatus(allow=allow))
+        lines = status_text(replace(STATUS, peers=(one,)), now=NOW).splitlines()
+        assert f"  laptop lets this device reach {says}" in lines
+    assert "lets this device" not in status_text(STATUS, now=NOW)
+
+
 def test_many_that_wait_are_counted() -> None:
     waiting = tuple(SkippedRoute(f"8.8.{n}.0/24", "it is not private") for n in range(256))
     one = replace(STATUS.peers[0], waiting=waiting)

@@ -10,8 +10,9 @@ from typing import cast
 
 import pytest
 
+from nconnect.config.values import parse_allow_rule
 from nconnect.daemon.event_log import FIRST_S, EventLog
-from nconnect.daemon.events import PlanInForce, Ready
+from nconnect.daemon.events import PeerStated, PlanInForce, Ready
 from nconnect.daemon.settings import InForce
 from nconnect.host.facts import LocalInterface
 from nconnect.host.plan import plan
@@ -19,6 +20,7 @@ from nconnect.invite.table import PeerTable
 from nconnect.io.nkn.links import LinkCameUp, Links, LinkWentDown, NodeFound
 from nconnect.model import Config, NknAddress
 from nconnect.nkn.outputs import DownReason
+from nconnect.offers.statement import Statement
 from nconnect.tunnel.outputs import DirectChanged, ExpiryChanged, SessionLost, SessionUp
 from nconnect.tunnel.peer import Peer
 from nconnect.wire.jsonrpc import NodeInfo
@@ -223,3 +225,19 @@ def test_a_peer_without_a_direct_path_is_not_spoken_of(caplog: pytest.LogCapture
     caplog.set_level(logging.INFO)
     Parts().said.direct_changed(DirectChanged(cast(Peer, SimpleNamespace(name="gpu", direct=None))))
     assert lines(caplog) == []
+
+
+def test_what_may_be_reached_is_said_where_it_is_not_all(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    parts, box = Parts(), cast(Peer, SimpleNamespace(name="box"))
+    rules = tuple(parse_allow_rule(f"10.0.0.{n}:80/tcp") for n in range(10))
+    for allow in (None, rules[:1], rules[:1], (), rules):
+        parts.said.stated(PeerStated(box, Statement(allow=allow)))
+    first, nothing, many = lines(caplog)
+    assert first == "box lets this device reach 10.0.0.0:80/tcp"
+    assert nothing == "box lets this device reach nothing"
+    assert many.endswith("10.0.0.7:80/tcp and 2 more")
+    for number in range(100):  # a peer that changes its mind every second
+        parts.now += 1.0
+        parts.said.stated(PeerStated(box, Statement(allow=rules[number % 10 : number % 10 + 1])))
+    assert len(lines(caplog)) < 20

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nconnect.config.values import parse_allow_rule
 from nconnect.offers import statement as codec
 from nconnect.offers.statement import OfferedServer, Rate, Statement, decode, encode
 
@@ -18,6 +19,7 @@ OLLAMA = OfferedServer(
 )
 FULL = Statement(
     subnets=(ip_network("192.168.50.0/24"), ip_network("fd00:50::/64")),
+    allow=(parse_allow_rule("192.168.50.10:8000-8009/tcp"), parse_allow_rule("[fd00:50::/64]:22")),
     addresses=(ip_address("10.86.0.1"), ip_address("fd00:86::1")),
     hosts=(("nas", ip_address("192.168.50.9")),),
     servers=(OLLAMA, OfferedServer("vllm", "https://[fd00:50::7]:8000/v1")),
@@ -26,6 +28,19 @@ FULL = Statement(
     refused_source=(ip_address("10.86.0.9"),),
     expected=(ip_network("10.86.0.3/32"),),
 )
+
+
+def test_without_a_list_all_is_allowed_and_an_empty_one_allows_nothing() -> None:
+    assert read().allow is None
+    assert read(allow=[]).allow == ()
+    assert read(allow="all") == Statement(allow=(), dropped=1)
+
+
+@pytest.mark.parametrize("rule", [7, "", "somewhere", "10.0.0.0/24:0", "\x1b[31m", "1" * 200, {}])
+def test_a_rule_that_is_none_is_left_out(rule: object) -> None:
+    (kept,) = read(allow=[rule, "10.0.0.1:80/tcp"]).allow or ()
+    assert kept == parse_allow_rule("10.0.0.1:80/tcp")
+    assert read(allow=[rule]).dropped == 1
 
 
 def read(**members: object) -> Statement:

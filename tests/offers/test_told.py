@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from nconnect.config.file import parse_config
+from nconnect.config.values import format_allow_rule
 from nconnect.crypto.keys import Identity
 from nconnect.model import Config
 from nconnect.offers.statement import OfferedServer, Statement, decode, encode
@@ -91,6 +92,16 @@ def test_what_allow_leaves_out_is_not_told(allow: str, subnets: list[str], serve
     said = told(allow)
     assert [str(subnet) for subnet in said.subnets] == subnets
     assert [server.name for server in said.servers] == servers
+
+
+def test_rules_are_told_with_the_addresses_that_the_peer_sees() -> None:
+    assert told().allow is None
+    said = told('allow = ["192.168.1.10:8000/tcp", "192.168.50.0/24", "10.99.1.3"]')
+    assert [format_allow_rule(rule) for rule in said.allow or ()] == [
+        "10.99.1.10:8000/tcp",
+        "192.168.50.0/24",
+        "10.99.1.3",
+    ]
 
 
 @pytest.mark.parametrize(
