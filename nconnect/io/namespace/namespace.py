@@ -244,6 +244,7 @@ class _RemoteHost:
         self._namespace = namespace
         self._dial_out = dial_out
         self._provides = False
+        self._was_applied = False  # else what is removed is a killed daemon's
 
     def read_facts(self) -> HostFacts:
         self._hold()
@@ -251,11 +252,18 @@ class _RemoteHost:
         return facts if self._dial_out is None else replace(facts, taken_up_at=self._dial_out.port)
 
     def apply(self, plan: HostPlan) -> None:
+        self._was_applied = True
         self._provides = any(name in FORWARDING for name, _ in plan.state.sysctls)
         self._hold()
         if self._provides and self._dial_out is not None:
             self._dial_out.ensure()
         self._namespace.ask("host", "apply", plan)
+
+    def remove(self, *, keep_rules: bool = False) -> None:
+        """First the ordinary network: nothing that was meant for the tunnel may leave by it."""
+        if self._was_applied:
+            self._namespace.pasta.close()
+        self._namespace.ask("host", "remove", keep_rules=keep_rules)
 
     def _hold(self) -> None:
         own: set[Address] = set()
