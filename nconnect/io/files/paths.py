@@ -100,11 +100,15 @@ def door_path(interface: str) -> Path:
 
 
 def asked_socket_path(interface: str) -> Path:
-    """The socket of the daemon that a command means: an ordinary user's own if there is one, else root's."""
+    """The socket of the daemon that a command means: an ordinary user's own if there is one, or a file for
+    one, else root's.
+    """
     own, roots = socket_path(interface), RUN_DIR / f"{interface}.sock"
-    if IS_ROOTS or os.environ.get("NCONNECT_RUN_DIR") or own.exists() or lock_path(interface).exists():
+    if IS_ROOTS or os.environ.get("NCONNECT_RUN_DIR"):
         return own
-    return roots if roots.exists() else own
+    file = user_folder("XDG_CONFIG_HOME", ".config") / f"{interface}.toml"
+    is_own = any(path.exists() for path in (own, lock_path(interface), file))
+    return own if is_own or not roots.exists() else roots
 
 
 def lock_path(interface: str) -> Path:

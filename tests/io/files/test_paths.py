@@ -185,5 +185,7 @@ def test_commands_mean_their_own_daemon_and_file_first(tmp_path: Path) -> None:
     (roots / "nc0.sock").touch()
     assert ask(asked, **xdg) == f"{roots}/nc0.sock {roots}/nc0.toml"
     (own / "nc0.lock").touch()
+    assert ask(asked, **xdg) == f"{own}/nc0.sock {roots}/nc0.toml"
+    (own / "nc0.lock").unlink()
     (own / "nc0.toml").touch()
-    assert ask(asked, **xdg) == f"{own}/nc0.sock {own}/nc0.toml"
+    assert ask(asked, **xdg) == f"{own}/nc0.sock {own}/nc0.toml", "a tunnel of their own, which is not up"
