@@ -6,7 +6,6 @@ import json
 import socket
 import subprocess
 import sys
-from contextlib import closing
 
 import pytest
 
@@ -15,12 +14,7 @@ from lab.bench.flood import Batch, receive
 from lab.bench.metrics import METRICS, shaped_name
 from lab.bench.tokens import figures
 from lab.bench.udp import highest_rate
-
-
-def free_port(kind: socket.SocketKind) -> int:
-    with closing(socket.socket(socket.AF_INET, kind)) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.ports import free_port
 
 
 def test_what_is_flooded_is_counted() -> None:

@@ -22,6 +22,7 @@ from nconnect.sdk.stream import Stream
 from nconnect.sdk.tunnel import StreamTunnel, TcpPlace, parse_source, parse_target
 from tests.loops import run, until
 from tests.nkn.net import Net
+from tests.ports import free_port
 
 needs_nkn_tunnel = pytest.mark.skipif(
     bool(official.missing("nkn-tunnel")), reason="needs nkn-tunnel (scripts/setup --dev)"
@@ -133,14 +134,6 @@ async def until_listening(port: int) -> None:
         else:
             await closed(writer)
             return
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 async def download(port: int, size: int) -> bytes:

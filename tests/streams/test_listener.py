@@ -22,7 +22,8 @@ from nconnect.streams.proxy import proxying
 from nconnect.streams.socks5 import encode_datagram
 from nconnect.streams.target import DialTarget
 from tests.loops import run, run_on_both, until
-from tests.streams.world import ANYBODY, NAME, REASON, LoopDialler, free_port, listening, server
+from tests.ports import free_port
+from tests.streams.world import ANYBODY, NAME, REASON, LoopDialler, listening, server
 
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 SOCKS = (ANYBODY, proxying(None))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -131,11 +130,3 @@ async def server() -> AsyncIterator[int]:
         yield served.sockets[0].getsockname()[1]
     finally:
         served.close()
-
-
-def free_port() -> int:
-    """A port of loopback at which nothing listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
