@@ -24,7 +24,9 @@ exec setpriv --reuid "$uid" --regid "$uid" --clear-groups "$@"
 class RootlessSide(Side):
     """As `Side`; every command is the user's."""
 
-    def __init__(self, name: str, namespace: Namespace, folder: Path) -> None:
+    def __init__(self, name: str, namespace: Namespace, folder: Path, *, uid: int = UID) -> None:
+        """`uid`: of tests that run at the same time each needs its own, where processes are counted."""
+        self.uid = uid
         super().__init__(name, namespace, folder)
         self._mount = folder.parent / f"{name}-dev"
         self._mount.mkdir(exist_ok=True)
@@ -34,11 +36,11 @@ class RootlessSide(Side):
     def own(self) -> None:
         """Give the user all files, such as a configuration that was just written."""
         for path in (self.folder, *self.folder.rglob("*")):
-            os.chown(path, UID, UID)
+            os.chown(path, self.uid, self.uid)
 
     def as_user(self, *command: str) -> list[str]:
         wrapper = ("unshare", "--mount", "--propagation", "slave", "sh", "-c", _AS_USER, "sh")
-        return [*wrapper, str(self._mount), str(UID), self.tun_mode, *command]
+        return [*wrapper, str(self._mount), str(self.uid), self.tun_mode, *command]
 
     def command(self, *arguments: str) -> list[str]:
         return self.as_user(*super().command(*arguments))

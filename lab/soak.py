@@ -13,13 +13,15 @@ import itertools
 import json
 import os
 import random
+import re
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from lab.command import interrupt_once
 from lab.faults import FAULTS, NEEDS_CALM, home
@@ -146,12 +148,22 @@ def _leaks(process: Process) -> list[str]:
     return found
 
 
+def _descriptors(pid: int) -> tuple[int, str]:
+    """How many a process has, and of which kinds."""
+    found = list(Path(f"/proc/{pid}/fd").iterdir())
+    kinds: Counter[str] = Counter()
+    for each in found:
+        with suppress(OSError):
+            kinds[re.sub(r"\d+", "", os.readlink(each))] += 1
+    return len(found), ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
+
+
 def _held_too_much(process: Process) -> list[str]:
     found = []
-    descriptors = len(os.listdir(f"/proc/{process.pid}/fd"))
+    descriptors, kinds = _descriptors(process.pid)
     threads = len(os.listdir(f"/proc/{process.pid}/task"))
     if descriptors > MAX_DESCRIPTORS:
-        found.append(f"{process.name}: {descriptors} descriptors are open")
+        found.append(f"{process.name}: {descriptors} descriptors are open: {kinds}")
     if threads > MAX_THREADS:
         found.append(f"{process.name}: {threads} threads")
     if process.rss_bytes() > MAX_RSS_BYTES:

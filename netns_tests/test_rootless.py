@@ -80,13 +80,13 @@ def side(made: World) -> Iterator[RootlessSide]:
     assert not list(Path(found.env["NCONNECT_RUN_DIR"]).iterdir())
 
 
-def processes() -> list[int]:
+def processes(uid: int = UID) -> list[int]:
     """Those of the user, on the whole machine."""
     found = []
     for path in Path("/proc").iterdir():
         try:
             status = (path / "status").read_text() if path.name.isdecimal() else ""
-            if f"\nUid:\t{UID}\t" in status and "\nState:\tZ" not in status:
+            if f"\nUid:\t{uid}\t" in status and "\nState:\tZ" not in status:
                 found.append(int(path.name))
         except OSError:
             continue

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from lab.process import Process, until
-from lab.rootless import RootlessSide
+from lab.rootless import UID, RootlessSide
 from lab.tap import Tap
 from lab.traffic import SERVICE, serve
 from lab.world import NODE_HOST, PROVIDER_PEER, SERVER, WAN_INTERFACE, World, world
@@ -26,6 +26,7 @@ from netns_tests.test_rootless import processes
 
 pytestmark = pytest.mark.skipif(shutil.which("pasta") is None, reason="needs passt")
 
+OWN_UID = UID + 1
 SECRET, OPEN = b"what the tunnel is for", b"what is for everybody"
 # Sends until it is told to end; prints a line whenever another 50 have been tried.
 SEND = f"""
@@ -48,7 +49,7 @@ def made() -> Iterator[World]:
     with world("ncrclose") as found:
         found.folder.chmod(0o755)
         serve(found.server, found, SERVICE)
-        found.user_side = RootlessSide("user", found.user, found.folder / "user")
+        found.user_side = RootlessSide("user", found.user, found.folder / "user", uid=OWN_UID)
         found.configure()
         config = found.user_side.config
         config.write_text(config.read_text().replace("[interface]\n", "[interface]\nfail_closed = true\n", 1))
@@ -81,7 +82,7 @@ def test_nothing_leaks_when_the_tunnel_ends(made: World, way: str) -> None:
             else:
                 daemon.signal(signal.SIGKILL)
             until(
-                lambda: not daemon.running and processes() == [sender.pid],
+                lambda: not daemon.running and processes(OWN_UID) == [sender.pid],
                 "the tunnel to end",
                 process=sender,
             )
@@ -92,4 +93,4 @@ def test_nothing_leaks_when_the_tunnel_ends(made: World, way: str) -> None:
         sender.stop()
         side.stop()
         side.try_nconnect("down")
-    assert processes() == []
+    assert processes(OWN_UID) == []

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-UID = 61_234  # in no list of users
+UID = 61_300  # in no list of users, and no other test's
 BECOME = ("setpriv", "--reuid", str(UID), "--regid", "0", "--clear-groups")
 
 
