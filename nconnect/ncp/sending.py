@@ -58,7 +58,6 @@ class NcpSender:
         self._window = window
         self._buffer: deque[memoryview] = deque()
         self._unacked: dict[int, SentPacket] = {}
-        self._flight_bytes = 0
         self._limit = float(window)  # on the bytes in flight
         self._half = float(window)  # half of what it was at the last loss
         self._limited_at = 0.0  # when it was lowered last
@@ -116,9 +115,8 @@ class NcpSender:
             size = self._room() if self.buffered else 0
             if not size and not (self.wants_end and not self.sent_end and not self.buffered):
                 return None
-        if self._flight_bytes and self._flight_bytes + size > self._limit:
-            return None
-        if not self._is_within_bound(size, now):
+        in_flight = sum(pair.flight_bytes for pair in self.pairs)
+        if in_flight and (in_flight + size > self._limit or not self._fits(in_flight, size, now)):
             return None
         pair = self._choose(now, ready, packet)
         if pair is None:
@@ -133,13 +131,12 @@ class NcpSender:
         packet.in_flight = True
         pair.flight[count] = now
         pair.flight_bytes += size
-        self._flight_bytes += size
         return pair.index, count, packet
 
-    def _is_within_bound(self, size: int, now: float) -> bool:
+    def _fits(self, in_flight: int, size: int, now: float) -> bool:
         """Whether so much more fills no queue. What waits on a pair that may be dead is in none."""
         bound = self._delivery.bound() - size
-        if not self._flight_bytes or self._flight_bytes <= bound:
+        if in_flight <= bound:
             return True
         live = [pair for pair in self.pairs if not pair.is_suspect(now)]
         if live and sum(pair.flight_bytes for pair in live) <= bound:
@@ -230,7 +227,6 @@ class NcpSender:
                 pair = self.pairs[packet.pair]
                 of[packet.pair] = of.get(packet.pair, 0) + 1
                 if packet.in_flight:
-                    self._flight_bytes -= len(packet.data)
                     pair.flight_bytes -= len(packet.data)
                     sent_at = pair.flight.pop(count)
                     if packet.tries == 1 and sent_at >= pair.acked_sent_at:
@@ -291,7 +287,6 @@ class NcpSender:
             del pair.flight[count]
             packet = self._unacked[count]
             packet.in_flight = False
-            self._flight_bytes -= len(packet.data)
             pair.flight_bytes -= len(packet.data)
             heapq.heappush(self._lost, count)
 
@@ -305,7 +300,7 @@ class NcpSender:
         self._buffer.clear()
         self._unacked.clear()
         self._lost.clear()
-        self.buffered = self._flight_bytes = 0
+        self.buffered = 0
         for pair in self.pairs:
             pair.flight.clear()
             pair.flight_bytes = 0
