@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from nconnect.daemon.settings import InForce
 from nconnect.errors import HostError
 from nconnect.io.errors import reason
-from nconnect.io.namespace.dial_out import ANSWER_WITHIN_S, keep_alive
+from nconnect.io.namespace.dial_out import ANSWER_WITHIN_S
+from nconnect.io.net.connections import keep_alive
 from nconnect.io.process import descriptors
 from nconnect.model import Config
 from nconnect.streams.joining import join_stream, reset

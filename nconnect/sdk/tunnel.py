@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import struct
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -29,6 +27,7 @@ from nconnect.io.net.dial import dial
 from nconnect.model import NknAddress, join_addr
 from nconnect.sdk.multiclient import MultiClient
 from nconnect.sdk.stream import Stream
+from nconnect.streams.joining import reset
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +36,6 @@ _CONNECT_S = 10.0
 QUIET_END_S = 12.0  # an official sender repeats what was lost after at most 10 s
 SERVER_QUIET_END_S = 0.5  # guessed
 _CHUNK_BYTES = 1 << 18
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +141,7 @@ class StreamTunnel:
 
     async def _accepted_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._tasks) >= MAX_JOINED:
-            _reset(writer)
+            reset(writer)
             return
         task = asyncio.current_task()
         assert task is not None
@@ -151,11 +149,11 @@ class StreamTunnel:
         try:
             stream = await self._dial()
             if stream is None:
-                _reset(writer)
+                reset(writer)
             else:
                 await _Joined(stream, reader, writer, QUIET_END_S).run()
         except asyncio.CancelledError:
-            _reset(writer)
+            reset(writer)
         finally:
             self._tasks.discard(task)
 
@@ -235,7 +233,7 @@ class _Joined:
             await asyncio.gather(up, down, gone, return_exceptions=True)
             self._stream.abort()
             if not whole:
-                _reset(self._writer)
+                reset(self._writer)
 
     async def _wait_for_answer(self, down: asyncio.Future[None]) -> None:
         """Everything was sent: until the answer has come whole, as far as the other side can tell that."""
@@ -286,14 +284,3 @@ async def _relay(one: Stream, other: Stream) -> None:
     finally:
         one.abort()
         other.abort()
-
-
-def _reset(writer: asyncio.StreamWriter) -> None:
-    """End a TCP connection so that the other end sees an error."""
-    sock = writer.get_extra_info("socket")
-    if sock is not None:
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        except OSError:
-            pass  # it has gone already
-    writer.transport.abort()

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import struct
 from asyncio import StreamReader, StreamWriter
 
 from nconnect.errors import NconnectError
+from nconnect.io.net.connections import reset_on_close
 from nconnect.streams.dialler import Stream
 
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 16  # of one direction, read at a time
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds
 
 
 async def join_stream(reader: StreamReader, writer: StreamWriter, stream: Stream, early: bytes = b"") -> None:
@@ -71,8 +69,5 @@ def reset(writer: StreamWriter) -> None:
     """End a TCP connection so that the program sees an error, never a short success."""
     sock = writer.get_extra_info("socket")
     if sock is not None:
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        except OSError:
-            pass  # it has gone already
+        reset_on_close(sock)
     writer.transport.abort()

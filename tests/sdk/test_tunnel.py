@@ -20,6 +20,7 @@ from nconnect.nkn import MultiClient
 from nconnect.sdk import tunnel
 from nconnect.sdk.stream import Stream
 from nconnect.sdk.tunnel import StreamTunnel, TcpPlace, parse_source, parse_target
+from nconnect.streams.joining import reset
 from tests.loops import run, until
 from tests.nkn.net import Net
 from tests.ports import free_port
@@ -55,7 +56,7 @@ class Server:
                     writer.write(b"some of it")
                     await writer.drain()
                     await reader.readexactly(1)
-                    tunnel._reset(writer)
+                    reset(writer)
                     return
             await writer.drain()
             writer.close()

@@ -13,7 +13,6 @@ that is reset at once.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import ipaddress
 import logging
@@ -30,7 +29,9 @@ from nconnect.errors import HostError
 from nconnect.host.dialling import METADATA
 from nconnect.io.errors import reason
 from nconnect.io.namespace.splicing import Join, Pipes, end_by_reset
+from nconnect.io.net.connections import keep_alive
 from nconnect.io.process import descriptors
+from nconnect.io.process.privileges import set_dumpable
 from nconnect.ip.packet import is_forbidden_source
 from nconnect.model import Address
 
@@ -40,9 +41,6 @@ ANSWER_WITHIN_S = 10.0
 _FDS_OF_A_JOIN = 6  # two sockets, and two pipes while something is in them
 _ACCEPTED = 64  # before others have their turn
 _EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
-_PR_SET_DUMPABLE = 4
-# A peer that goes away says nothing, and neither does the firewall once its rights have ended.
-_ALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 20), (socket.TCP_KEEPCNT, 3))
 
 
 class DialOut:
@@ -186,20 +184,13 @@ class _Dialler:
             there.close()
 
 
-def keep_alive(sock: socket.socket) -> None:
-    """Have the kernel ask from time to time whether a peer is there."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _ALIVE:
-        sock.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
 def is_refused(address: Address) -> bool:
     """Whether no peer's packet gets there, whatever is provided: metadata servers answer whoever asks."""
     return is_forbidden_source(address.packed) or address in METADATA
 
 
 def _main() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    set_dumpable(False)
     descriptors.take_all()
     with socket.socket(fileno=int(sys.argv[1])) as listener, suppress(KeyboardInterrupt):
         os.set_inheritable(listener.fileno(), False)

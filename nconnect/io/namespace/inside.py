@@ -7,7 +7,6 @@ nothing but its uid.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import selectors
@@ -29,7 +28,7 @@ from nconnect.io.errors import as_host_error, reason
 from nconnect.io.files import paths
 from nconnect.io.namespace import userns
 from nconnect.io.process.name_keeper import NameKeeper
-from nconnect.io.process.privileges import CAP_NET_ADMIN, drop_privileges
+from nconnect.io.process.privileges import CAP_NET_ADMIN, drop_privileges, set_dumpable
 from nconnect.io.system import nftables, sysctl
 from nconnect.io.system.host import Host
 from nconnect.io.system.host_operations import ignoring
@@ -40,7 +39,6 @@ from nconnect.io.system.tun import Tun
 from nconnect.model import Address, InterfaceAddress
 
 RESOLVER = Path("/etc/resolv.conf")
-_PR_SET_DUMPABLE = 4
 _UCRED = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 _SEND_TIMEOUT_S = 1.0
 _BACKLOG = 128
@@ -124,7 +122,7 @@ class Inside:
 
     def may_be_joined(self, may: bool) -> None:
         """Whether other programs of this user may enter the namespaces by our process id, as pasta does."""
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, int(may), 0, 0, 0)
+        set_dumpable(may)
 
     @staticmethod
     def _put_files(resolver: str) -> None:

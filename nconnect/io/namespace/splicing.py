@@ -11,13 +11,13 @@ import errno
 import fcntl
 import os
 import socket
-import struct
 from contextlib import suppress
+
+from nconnect.io.net.connections import reset_on_close
 
 PIPE_BYTES = 1 << 18  # guessed: four super-packets
 _TURN = 16  # moves, before other joins have theirs
 _SPARE_PIPES = 16
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds
 _NOT_NOW = (errno.EAGAIN, errno.EINTR)
 
 
@@ -142,6 +142,5 @@ class Join:
 
 def end_by_reset(sock: socket.socket) -> None:
     """Close a TCP connection so that its other end sees an error."""
-    with suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    reset_on_close(sock)
     sock.close()

@@ -80,7 +80,7 @@ def drop_privileges(
     for capability in range(inherited.bit_length()):
         if inherited >> capability & 1:
             _prctl(libc, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability)
-    _prctl(libc, _PR_SET_DUMPABLE, 0)  # last: changing the user sets it anew
+    set_dumpable(False)  # last: changing the user sets it anew
 
 
 def may_administer() -> bool:
@@ -131,6 +131,11 @@ def _capabilities(libc: ctypes.CDLL) -> tuple[int, int]:
         raise _refused("capget")
     low, high = sets
     return low.effective | high.effective << 32, low.permitted | high.permitted << 32
+
+
+def set_dumpable(may: bool) -> None:
+    """Whether this process leaves core dumps, and processes of the same user may look into it (prctl(2))."""
+    _prctl(ctypes.CDLL(None, use_errno=True), _PR_SET_DUMPABLE, int(may))
 
 
 def _prctl(libc: ctypes.CDLL, option: int, value: int, third: int = 0) -> None:
